@@ -1,0 +1,57 @@
+# `make help` lists the targets. Everything is built with the flags of the
+# official CoreDNS release; the Go build cache is shared by all targets.
+
+VERSION  ?= 0.1.0
+COMMIT   ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+COREFILE ?= corefile-examples/demo.Corefile
+
+# One set of flags for build, vet, lint and tests: CoreDNS is large, and is
+# compiled once for each set.
+TAGS    := grpcnotrace
+LDFLAGS := -s -w -X main.version=$(VERSION) \
+	-X github.com/coredns/coredns/coremain.GitCommit=resolute-$(VERSION)-$(COMMIT)
+GO      := CGO_ENABLED=0 go
+
+# The race detector needs a C compiler.
+RACE := $(shell command -v $$(go env CC) >/dev/null 2>&1 && echo -race)
+
+.DEFAULT_GOAL := build
+.PHONY: build run test generate fmt lint bench clean help
+
+build: ## build ./coredns
+	$(GO) build -tags=$(TAGS) -ldflags="$(LDFLAGS)" -o coredns ./build
+
+run: build ## start ./coredns with the demo, or with COREFILE=...
+	@sed -n 's/^# try: \{0,1\}//p' $(COREFILE)
+	@echo
+	@exec ./coredns -conf $(COREFILE)
+
+test: build ## run all tests; as root also those with network namespaces
+ifeq ($(RACE),)
+	@echo "No C compiler: the tests run without the race detector."
+endif
+	$(if $(RACE),CGO_ENABLED=1,CGO_ENABLED=0) go test -tags=$(TAGS) $(RACE) ./plugin/...
+	RESOLUTE_BINARY=$(CURDIR)/coredns $(GO) test -tags=$(TAGS) ./build/... ./test/...
+
+generate: ## make the Go files that depend on plugin.cfg
+	$(GO) generate ./build
+
+fmt: ## format the Go files
+	gofmt -l -w build plugin test
+
+lint: bin/staticcheck ## gofmt, go vet and staticcheck
+	@test -z "$$(gofmt -l build plugin test)" || { gofmt -l build plugin test; echo "not formatted: run make fmt"; exit 1; }
+	$(GO) vet -tags=$(TAGS) ./...
+	CGO_ENABLED=0 bin/staticcheck -tags=$(TAGS) ./...
+
+bin/staticcheck: tools/go.mod tools/go.sum
+	go build -C tools -o ../$@ honnef.co/go/tools/cmd/staticcheck
+
+bench: ## run the benchmarks
+	$(GO) test -tags=$(TAGS) -run '^$$' -bench . ./plugin/...
+
+clean: ## remove what was built
+	rm -rf coredns bin
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12

@@ -1,0 +1,34 @@
+// Command coredns is CoreDNS with Resolute's plugins built in. It takes the
+// flags of CoreDNS and, for a Corefile without directives of ours, behaves as
+// CoreDNS does.
+package main
+
+//go:generate go run ./generate ../plugin.cfg
+
+import (
+	"flag"
+	"fmt"
+	"os"
+
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/coremain"
+)
+
+// version is the release of Resolute, linked in by `make build`.
+var version = "devel"
+
+func main() {
+	if err := dnsserver.SetDirectives(directives); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+
+	// Run ends the process after it has printed CoreDNS's version, so ours goes
+	// behind it by way of the part that is printed last. Tools read the first
+	// line only, which stays that of CoreDNS.
+	flag.Parse()
+	if f := flag.Lookup("version"); f != nil && f.Value.String() == "true" {
+		coremain.GitCommit += "\nResolute-" + version
+	}
+	coremain.Run()
+}

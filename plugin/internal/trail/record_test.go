@@ -1,0 +1,33 @@
+package trail
+
+import (
+	"context"
+	"testing"
+)
+
+type userKey struct{}
+
+func TestRecordInContext(t *testing.T) {
+	ctx := context.WithValue(context.Background(), userKey{}, "u")
+	if From(ctx) != nil {
+		t.Fatal("a record out of nowhere")
+	}
+	r := Start(ctx)
+	below := context.WithValue(r, struct{ k int }{1}, 1)
+	if From(below) != r || Start(below) != r {
+		t.Error("the record behind is not the one in front")
+	}
+	if below.Value(userKey{}) != "u" {
+		t.Error("a value of the context before was lost")
+	}
+	off := Detach(below)
+	if From(off) != nil {
+		t.Error("the record can still be reached")
+	}
+	if off.Value(userKey{}) != "u" {
+		t.Error("a value was detached that is not ours")
+	}
+	if Start(off) == r {
+		t.Error("detached work got the client's record")
+	}
+}
