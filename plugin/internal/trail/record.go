@@ -12,6 +12,7 @@ package trail
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 )
 
@@ -24,6 +25,10 @@ type Record struct {
 	// those answers came from behind it. A plugin in front of cache may ask more
 	// than once for one answer (dns64 looks for AAAA and then for A).
 	consults, misses atomic.Int32
+
+	mu       sync.Mutex // guards the following
+	attempts []Attempt
+	finished bool
 }
 
 type recordKey struct{}

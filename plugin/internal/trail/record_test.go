@@ -31,3 +31,20 @@ func TestRecordInContext(t *testing.T) {
 		t.Error("detached work got the client's record")
 	}
 }
+
+func TestAttempts(t *testing.T) {
+	r := Start(context.Background())
+	for range maxAttempts + 3 {
+		r.AddAttempt(Attempt{Upstream: "192.0.2.1:53"})
+	}
+	got := r.Finish()
+	if len(got) != maxAttempts {
+		t.Errorf("%d attempts kept, want %d", len(got), maxAttempts)
+	}
+	late := Start(context.Background())
+	late.Finish()
+	late.AddAttempt(Attempt{})
+	if got := late.Finish(); len(got) != 0 {
+		t.Errorf("an attempt was added to a finished record: %v", got)
+	}
+}
