@@ -12,6 +12,8 @@ import (
 
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/coremain"
+
+	"github.com/resolute-dns/resolute/plugin/failover/preflight"
 )
 
 // version is the release of Resolute, linked in by `make build`.
@@ -21,6 +23,16 @@ func main() {
 	if err := dnsserver.SetDirectives(directives); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
+	}
+
+	check := preflight.Flags(flag.CommandLine)
+	flag.Parse()
+	switch given, err := check.Given(); {
+	case err != nil:
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	case given:
+		os.Exit(check.Run(os.Stdout, os.Stderr, flag.Args()))
 	}
 
 	// Run ends the process after it has printed CoreDNS's version, so ours goes

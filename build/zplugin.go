@@ -66,4 +66,5 @@ import (
 	_ "github.com/coredns/coredns/plugin/view"
 	_ "github.com/coredns/coredns/plugin/whoami"
 	_ "github.com/resolute-dns/resolute/plugin/aa"
+	_ "github.com/resolute-dns/resolute/plugin/failover"
 )

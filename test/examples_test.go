@@ -5,7 +5,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/resolute-dns/resolute/test/harness"
 
@@ -61,6 +63,51 @@ var exampleTests = map[string]func(t *testing.T){
 		}
 		if m := ask("nodata.example.org.", dns.TypeA); isLame(m) {
 			t.Errorf("the lame shape: %v", m)
+		}
+	},
+	"resilient": func(t *testing.T) {
+		var dead atomic.Bool
+		upstream := harness.Serve(t, func(q *dns.Msg) *dns.Msg {
+			if dead.Load() {
+				return nil
+			}
+			m := new(dns.Msg).SetReply(q)
+			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 1}, A: []byte{192, 0, 2, 1}}}
+			return m
+		})
+		ports := example(t, "resilient", upstream.Addr)
+		ask := func() *dns.Msg {
+			return harness.Ask(t, "udp", local(ports["53"]), new(dns.Msg).SetQuestion("a.example.org.", dns.TypeA))
+		}
+		if m := ask(); len(m.Answer) != 1 {
+			t.Fatalf("no answer: %v", m)
+		}
+		dead.Store(true)
+		// The answer gets old, and then it is served with a TTL of 0.
+		for start := time.Now(); ; {
+			m := ask()
+			if len(m.Answer) != 1 {
+				t.Fatalf("with all upstreams dead: %v", m)
+			}
+			if m.Answer[0].Header().Ttl == 0 {
+				break
+			}
+			if time.Since(start) > 30*time.Second {
+				t.Fatal("the answer does not get old")
+			}
+		}
+	},
+	"dot": func(t *testing.T) {
+		addr, ca := harness.ServeTLS(t, []string{"dns.quad9.net", "one.one.one.one"}, func(q *dns.Msg) *dns.Msg {
+			m := new(dns.Msg).SetReply(q)
+			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 1}, A: []byte{192, 0, 2, 1}}}
+			return m
+		})
+		t.Setenv("SSL_CERT_FILE", ca) // what the server trusts
+		ports := example(t, "dot", addr)
+		m := harness.Ask(t, "udp", local(ports["53"]), new(dns.Msg).SetQuestion("a.example.org.", dns.TypeA))
+		if len(m.Answer) != 1 {
+			t.Errorf("no answer: %v", m)
 		}
 	},
 	"legacy-glibc": func(t *testing.T) {

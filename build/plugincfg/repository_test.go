@@ -79,6 +79,8 @@ func TestOurPlaces(t *testing.T) {
 		// Above local, dns64 and cache, whose answers need the bit, and below log,
 		// which shows the final flags.
 		"aa": "dnstap",
+		// It takes the place of forward, which follows it.
+		"failover": "loop",
 	} {
 		if i := slices.Index(names, name); i < 1 || names[i-1] != after {
 			t.Errorf("%s does not stand right behind %s", name, after)

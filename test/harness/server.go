@@ -151,6 +151,9 @@ func (s *Server) Wait(t *testing.T) int {
 // Signal sends sig to the server.
 func (s *Server) Signal(sig syscall.Signal) error { return s.cmd.Process.Signal(sig) }
 
+// PID returns the process ID of the server.
+func (s *Server) PID() int { return s.cmd.Process.Pid }
+
 // Log returns what the server has printed so far.
 func (s *Server) Log() string { return s.log.String() }
 

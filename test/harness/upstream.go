@@ -1,8 +1,6 @@
 package harness
 
 import (
-	"fmt"
-	"net"
 	"sync/atomic"
 	"testing"
 
@@ -20,22 +18,23 @@ type Upstream struct {
 // nil it is silent. It ends with the test.
 func Serve(t *testing.T, handle func(q *dns.Msg) *dns.Msg) *Upstream {
 	t.Helper()
-	u := &Upstream{Addr: fmt.Sprintf("127.0.0.1:%d", FreePort(t))}
+	l, p, err := listen(0)
+	for range 100 {
+		if err == nil {
+			break
+		}
+		l, p, err = listen(0) // the port was free for one of the two only
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := &Upstream{Addr: l.Addr().String()}
 	h := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		u.Queries.Add(1)
 		if m := handle(q); m != nil {
 			w.WriteMsg(m)
 		}
 	})
-	l, err := net.Listen("tcp", u.Addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := net.ListenPacket("udp", u.Addr)
-	if err != nil {
-		l.Close()
-		t.Fatal(err)
-	}
 	for _, s := range []*dns.Server{{Listener: l, Handler: h}, {PacketConn: p, Handler: h}} {
 		started := make(chan struct{})
 		s.NotifyStartedFunc = func() { close(started) }

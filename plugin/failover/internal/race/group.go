@@ -107,11 +107,19 @@ func New(c Config, upstreams []*Upstream) *Group {
 			g.badMore = append(g.badMore, rcode)
 		}
 	}
-	g.pool = pool.New(c.Pool, nil, g.now())
+	g.pool = pool.New(c.Pool, ids(upstreams), g.now())
 	g.mu.Lock()
 	g.set(upstreams)
-	g.mu.Unlock()
+	g.unlock()
 	return g
+}
+
+func ids(upstreams []*Upstream) []string {
+	ids := make([]string, 0, len(upstreams))
+	for _, u := range upstreams {
+		ids = append(ids, u.ID)
+	}
+	return ids
 }
 
 func (g *Group) now() time.Duration { return time.Since(g.base) }
@@ -148,11 +156,7 @@ func (g *Group) set(upstreams []*Upstream) (gone []*Upstream) {
 			old[m.ID] = m
 		}
 	}
-	ids := make([]string, 0, len(upstreams))
-	for _, u := range upstreams {
-		ids = append(ids, u.ID)
-	}
-	g.pool.Set(ids, g.now())
+	g.pool.Set(ids(upstreams), g.now())
 	g.members, g.refs = nil, nil
 	for _, u := range upstreams {
 		ref := g.pool.Lookup(u.ID)
