@@ -13,6 +13,7 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/coremain"
 
+	"github.com/resolute-dns/resolute/build/stacks"
 	"github.com/resolute-dns/resolute/plugin/failover/preflight"
 )
 
@@ -38,9 +39,9 @@ func main() {
 	// Run ends the process after it has printed CoreDNS's version, so ours goes
 	// behind it by way of the part that is printed last. Tools read the first
 	// line only, which stays that of CoreDNS.
-	flag.Parse()
 	if f := flag.Lookup("version"); f != nil && f.Value.String() == "true" {
 		coremain.GitCommit += "\nResolute-" + version
 	}
+	stacks.Grow()
 	coremain.Run()
 }

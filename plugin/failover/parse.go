@@ -65,7 +65,7 @@ func parseDirective(c *caddy.Controller) (*config, error) {
 		return nil, fmt.Errorf("max_age %s must not be less than expire %s", cfg.maxAge, cfg.expire)
 	}
 	if cfg.hedge == pool.HedgeFixed && cfg.hedgeDelay >= cfg.deadline {
-		return nil, fmt.Errorf("hedge %s must be less than deadline %s: 'hedge off' asks nobody else", cfg.hedgeDelay, cfg.deadline)
+		return nil, fmt.Errorf("hedge %s must be less than deadline %s: for no hedge at all use 'hedge off'", cfg.hedgeDelay, cfg.deadline)
 	}
 	p.settleProbe()
 

@@ -16,7 +16,7 @@ const firstPort, lastPort = 20000, 32000
 
 // FreePort returns a port of 127.0.0.1 that was free for UDP and TCP a moment
 // ago.
-func FreePort(t *testing.T) int {
+func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
 		port := firstPort + rand.IntN(lastPort-firstPort)

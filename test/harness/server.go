@@ -74,18 +74,18 @@ type Server struct {
 
 // Start starts binary with the Corefile and waits until it listens. The test
 // fails if it doesn't. It is stopped when the test ends.
-func Start(t *testing.T, binary, corefile string, args ...string) *Server {
+func Start(t testing.TB, binary, corefile string, args ...string) *Server {
 	t.Helper()
 	return run(t, exec.Command, binary, corefile, args).ready(t)
 }
 
 // Run is Start without the waiting.
-func Run(t *testing.T, binary, corefile string, args ...string) *Server {
+func Run(t testing.TB, binary, corefile string, args ...string) *Server {
 	t.Helper()
 	return run(t, exec.Command, binary, corefile, args)
 }
 
-func (s *Server) ready(t *testing.T) *Server {
+func (s *Server) ready(t testing.TB) *Server {
 	t.Helper()
 	select {
 	case <-s.log.started:
@@ -98,7 +98,7 @@ func (s *Server) ready(t *testing.T) *Server {
 }
 
 // run starts binary by the command that is made of it: in a namespace or here.
-func run(t *testing.T, command func(string, ...string) *exec.Cmd, binary, corefile string, args []string) *Server {
+func run(t testing.TB, command func(string, ...string) *exec.Cmd, binary, corefile string, args []string) *Server {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "Corefile")
 	if err := os.WriteFile(file, []byte(corefile), 0o644); err != nil {
@@ -125,7 +125,7 @@ func run(t *testing.T, command func(string, ...string) *exec.Cmd, binary, corefi
 }
 
 // Stop asks the server to end and waits for it.
-func (s *Server) Stop(t *testing.T) {
+func (s *Server) Stop(t testing.TB) {
 	t.Helper()
 	s.cmd.Process.Signal(syscall.SIGTERM)
 	select {

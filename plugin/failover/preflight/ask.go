@@ -107,14 +107,19 @@ func (u *upstream) toBeAsked() bool {
 
 // wireOptions returns how the directive would talk to the upstream.
 func (u *upstream) wireOptions(f *forward) wire.Options {
+	cfg := f.tlsFor(u.target)
+	host := cfg.ServerName
+	if f.directive == "forward" {
+		host = f.serverName
+	}
 	return wire.Options{
 		Transport: u.target.Transport,
 		Addr:      u.target.Addr,
-		TLS:       f.tlsFor(u.target),
+		TLS:       cfg,
 		Source:    f.source,
 		ForceTCP:  f.forceTCP,
 		DoHMethod: f.dohMethod,
-		DoHHost:   f.serverName,
+		DoHHost:   host,
 		ProxyName: f.directive,
 	}
 }

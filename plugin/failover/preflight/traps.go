@@ -35,7 +35,8 @@ const servfailLimit = time.Second
 func traps(c *corefile) []Finding {
 	var found []Finding
 	for _, b := range c.blocks {
-		single, elsewhere := false, false // has one upstream; has any that is not this server
+		var single *forward // has one upstream
+		elsewhere := false  // has an upstream that is not this server
 		for _, f := range b.forwards {
 			for _, u := range f.upstreams {
 				elsewhere = elsewhere || u.own == nil
@@ -57,7 +58,9 @@ func traps(c *corefile) []Finding {
 			// A directive that forwards to another block of this server has one
 			// upstream for a reason, and that does not fail alone.
 			if len(f.upstreams) == 1 && f.upstreams[0].own == nil {
-				single = true
+				if single == nil {
+					single = f
+				}
 				found = append(found, Finding{Code: SingleUpstream, Place: f.Place, Upstream: f.upstreams[0].target.Addr,
 					Message: fmt.Sprintf("%s %s has one upstream, %s: when it is out there is nobody else to ask", f.directive, f.from, f.upstreams[0].target.Addr)})
 			}
@@ -65,9 +68,15 @@ func traps(c *corefile) []Finding {
 		if b.cache == nil || !elsewhere {
 			continue
 		}
-		if single && b.cache.servfail > servfailLimit {
+		if single != nil && b.cache.servfail > servfailLimit {
+			// A forward that gets no answer makes a SERVFAIL that is kept too, a
+			// failover does not.
+			failures := "when its only upstream did not answer"
+			if single.directive == "failover" {
+				failures = "that its only upstream has sent"
+			}
 			found = append(found, Finding{Code: ServfailCached, Place: b.cache.Place,
-				Message: fmt.Sprintf("cache keeps a SERVFAIL for %s and there is one upstream: names stay broken that long after it is back; set `servfail 1s` or less", b.cache.servfail)})
+				Message: fmt.Sprintf("cache keeps a SERVFAIL for %s, and %s %s has nobody else to ask: one %s goes on that long after the upstream is well again; set `servfail 1s` or less", b.cache.servfail, single.directive, single.from, failures)})
 		}
 		if !b.cache.stale {
 			found = append(found, Finding{Code: NoServeStale, Place: b.cache.Place,
@@ -187,10 +196,10 @@ func (c *corefile) loops(b *block, f *forward, u *upstream) bool {
 			continue
 		}
 		seen := map[*block]bool{}
-		todo := serving(u.own, name)
-		for len(todo) > 0 {
-			at := todo[0]
-			todo = todo[1:]
+		queue := serving(u.own, name)
+		for len(queue) > 0 {
+			at := queue[0]
+			queue = queue[1:]
 			if at == b {
 				return true
 			}
@@ -200,7 +209,7 @@ func (c *corefile) loops(b *block, f *forward, u *upstream) bool {
 			}
 			seen[at] = true
 			for _, v := range next.upstreams {
-				todo = append(todo, serving(v.own, name)...)
+				queue = append(queue, serving(v.own, name)...)
 			}
 		}
 	}
