@@ -2,12 +2,14 @@ package test
 
 import (
 	"encoding/json"
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io"
 	"io/fs"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -82,6 +84,47 @@ func TestTrailImportsNoPlugin(t *testing.T) {
 				t.Errorf("%s imports %s", pkg, imp)
 			}
 		}
+	}
+}
+
+// TestPoolIsPure checks that the decisions of failover depend on nothing but what
+// they are told: no socket, no clock, no randomness, no goroutine of their own.
+// That is what lets a simulation of hours run in seconds.
+func TestPoolIsPure(t *testing.T) {
+	const dir = "plugin/failover/internal/pool"
+	allowed := []string{"fmt", "math", "math/bits", "time"}
+	for _, imps := range imports(t, dir) {
+		for _, imp := range imps {
+			if !slices.Contains(allowed, imp) {
+				t.Errorf("pool imports %s", imp)
+			}
+		}
+	}
+	files, err := filepath.Glob(filepath.Join("..", dir, "*.go"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(err)
+	}
+	values := []string{"Duration", "Nanosecond", "Microsecond", "Millisecond", "Second", "Minute", "Hour"}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		set := token.NewFileSet()
+		f, err := parser.ParseFile(set, file, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.GoStmt:
+				t.Errorf("%s: a goroutine", set.Position(n.Pos()))
+			case *ast.SelectorExpr:
+				if x, ok := n.X.(*ast.Ident); ok && x.Name == "time" && !slices.Contains(values, n.Sel.Name) {
+					t.Errorf("%s: time.%s", set.Position(n.Pos()), n.Sel.Name)
+				}
+			}
+			return true
+		})
 	}
 }
 
