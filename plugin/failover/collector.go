@@ -34,10 +34,15 @@ func (r *registry) enter(f *Failover) *Failover {
 	return before
 }
 
-// leave takes f out, unless a successor has already entered.
+// leave takes f out, unless a successor has already entered. The second time it
+// does nothing.
 func (r *registry) leave(f *Failover) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if f.left {
+		return
+	}
+	f.left = true
 	r.denied += f.group.Numbers().Denied
 	if r.byKey[f.key] == f {
 		delete(r.byKey, f.key)

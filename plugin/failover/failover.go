@@ -31,10 +31,11 @@ type Failover struct {
 	config     *config
 	key        string // of the directive, the same over a reload
 	group      *race.Group
-	stop       func() // ends what start has begun
+	rest       func() // ends what start has begun, but for the group
 	concurrent atomic.Int64
 	taps       []*dnstap.Dnstap
 	since      time.Time // when it was started
+	left       bool      // guarded by running: it has left
 }
 
 // errLimitExceeded is returned with REFUSED, as forward does.

@@ -361,7 +361,6 @@ func TestMetrics(t *testing.T) {
 	}
 
 	f.stop()
-	f.stop = func() {}
 	if text := scrape(t); strings.Contains(text, to) {
 		t.Errorf("series are left of an upstream that has gone:\n%s", text)
 	}
@@ -427,4 +426,32 @@ func init() {
 		panic(err)
 	}
 	dnsserver.Quiet = true
+}
+
+// TestRetire checks that queries are answered between the shutdown callback and
+// the end of the listeners, as SIGTERM has it.
+func TestRetire(t *testing.T) {
+	entered, release := make(chan struct{}, 1), make(chan struct{})
+	f := handlers(t, "failover . "+upstream(t, func(q *dns.Msg) *dns.Msg {
+		entered <- struct{}{}
+		<-release
+		return address(q)
+	})+" {\nhedge off\n}")[0]
+	done := make(chan error)
+	go func() {
+		_, code, err := serve(context.Background(), f, question("a.example.org.", dns.TypeA), false)
+		if code != dns.RcodeSuccess && err == nil {
+			err = fmt.Errorf("rcode %d", code)
+		}
+		done <- err
+	}()
+	<-entered
+	f.retire()
+	close(release)
+	if err := <-done; err != nil {
+		t.Errorf("the query in flight: %v", err)
+	}
+	if m, _, err := serve(context.Background(), f, question("b.example.org.", dns.TypeA), false); err != nil || m == nil {
+		t.Errorf("the one after: %v, %v", m, err)
+	}
 }

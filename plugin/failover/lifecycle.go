@@ -40,13 +40,32 @@ func (f *Failover) start() error {
 	if w := f.watcher(); w != nil {
 		wg.Go(func() { w.Run(ctx) })
 	}
-	f.stop = func() {
+	f.rest = func() {
 		cancel()
 		wg.Wait()
 		running.leave(f)
-		f.group.Close()
+		f.group.Rest()
 	}
 	return nil
+}
+
+// drainTime is longer than a server takes to end after SIGTERM: CoreDNS gives its
+// listeners 5 s (graceTimeout in core/dnsserver), and no query takes longer.
+const drainTime = 10 * time.Second
+
+// retire ends what goes on by itself, and the rest when the last queries must
+// have their answers. On SIGTERM, caddy calls this *before* it stops to take
+// queries, and those in flight are not to be lost. At a reload it is called when
+// the last one has been answered; the sockets are closed as idle ones then.
+func (f *Failover) retire() {
+	f.rest()
+	time.AfterFunc(drainTime, f.group.Close)
+}
+
+// stop ends everything at once.
+func (f *Failover) stop() {
+	f.rest()
+	f.group.Close()
 }
 
 // upstreams makes what the group needs of targets.

@@ -50,8 +50,8 @@ func add(c *caddy.Controller, f *Failover) {
 		return nil
 	})
 	c.OnShutdown(func() error {
-		if f.stop != nil {
-			f.stop()
+		if f.group != nil {
+			f.retire()
 		}
 		return nil
 	})

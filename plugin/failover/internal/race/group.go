@@ -77,6 +77,8 @@ type Group struct {
 	kick  chan struct{} // the time of the next tick has changed
 	ctx   context.Context
 	stop  context.CancelFunc
+	awake context.Context // done when nothing is to be probed any more
+	rest  context.CancelFunc
 	wg    sync.WaitGroup
 	spare sync.Pool // of *exchange
 }
@@ -99,6 +101,7 @@ func New(c Config, upstreams []*Upstream) *Group {
 		g.base = now // a synthetic clock
 	}
 	g.ctx, g.stop = context.WithCancel(context.Background())
+	g.awake, g.rest = context.WithCancel(g.ctx)
 	g.spare.New = func() any { return newExchange(g) }
 	for _, rcode := range append([]int{2, 4, 5}, c.BadRcodes...) { // SERVFAIL, NOTIMP, REFUSED
 		if rcode >= 0 && rcode < len(g.bad) {
@@ -221,6 +224,10 @@ func (g *Group) Inherit(old *Group) {
 	g.unlock()
 	g.wake()
 }
+
+// Rest ends what goes on by itself, the probes. Queries are still answered: it is
+// for a server that is about to end and has some left.
+func (g *Group) Rest() { g.rest() }
 
 // Close ends everything. Queries that wait end with [ErrClosed].
 func (g *Group) Close() {

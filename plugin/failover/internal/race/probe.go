@@ -16,7 +16,7 @@ func (g *Group) tick() {
 		select {
 		case <-timer.C:
 		case <-g.kick:
-		case <-g.ctx.Done():
+		case <-g.awake.Done():
 			return
 		}
 		g.mu.Lock()
