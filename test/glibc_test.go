@@ -1,8 +1,6 @@
 package test
 
 import (
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -48,15 +46,7 @@ const lameCorefile = `
 // aa. Glibc takes an empty answer of the lame shape for a server that can't help
 // and gives up with "try again", its search list included.
 func TestGlibc(t *testing.T) {
-	cc, err := exec.LookPath("cc")
-	if err != nil {
-		t.Skip("SKIPPED: this test needs a C compiler")
-	}
-	program := filepath.Join(t.TempDir(), "getaddrinfo")
-	if out, err := exec.Command(cc, "-o", program, "testdata/getaddrinfo.c").CombinedOutput(); err != nil {
-		t.Skipf("SKIPPED: this test needs glibc and its headers: %v\n%s", err, out)
-	}
-
+	program := getaddrinfo(t)
 	lookups := []string{"a.example.", "0", "a.example.", "6", "empty.example.", "0", "svc", "0"}
 	for name, tc := range map[string]struct {
 		directive string
