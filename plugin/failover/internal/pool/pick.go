@@ -11,6 +11,11 @@ const (
 	lossCost = 500 * time.Millisecond
 	// lossPrior outcomes are taken as good before anything is known: one loss of one outcome is not a loss of all.
 	lossPrior = 4
+	// clearlyCheaper is by how much the second of a random pair has to be cheaper to be taken in place of the first.
+	// Without it the upstream with the best estimate would get nearly everything, by fractions of a millisecond, and
+	// a fault of the others would go unnoticed until they are needed. An idle one is clearly cheaper than one that
+	// is asked something, whose cost is twice as high.
+	clearlyCheaper = 1.5
 	// baseCost keeps in flight a factor where the RTT is near zero.
 	baseCost = time.Millisecond
 )
@@ -72,7 +77,7 @@ func (p *Pool) pickFirst(now time.Duration) (first, second *upstream) {
 			j++
 		}
 		first, second = list[i], list[j]
-		if second.cost(now) < first.cost(now) {
+		if second.cost(now)*clearlyCheaper < first.cost(now) {
 			first, second = second, first
 		}
 	}

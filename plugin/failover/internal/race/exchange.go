@@ -60,7 +60,11 @@ type exchange struct {
 
 	client *Query
 	packed []byte
-	flight flight
+	key    uint64 // hash of the question
+
+	flight    uint64     // hash of the query, the key in Group.flights
+	leads     bool       // it is in there
+	followers *followers // who waits for its answer; guarded by Group.mu while it is
 }
 
 // slot is one attempt of an exchange.
@@ -127,38 +131,25 @@ func (x *exchange) lead(ctx context.Context, q *Query, key, flight uint64) (*dns
 		g.spare.Put(x)
 		return nil, ErrClosed
 	}
-	x.client, x.packed = q, q.Packed
-	led := false
+	x.client, x.packed, x.key, x.flight, x.leads = q, q.Packed, key, flight, false
 	if _, taken := g.flights[flight]; !q.Alone && !taken {
 		g.flights[flight] = x
-		led = true
+		x.leads = true
 	}
-	step := g.pool.Begin(&x.q, key, g.now())
 	x.enlist()
-	x.prepare(&step)
+	step := g.pool.Begin(&x.q, key, g.now())
+	x.settle(&step)
 	g.unlock()
 
 	m, err := x.run(ctx, step)
 
-	g.mu.Lock()
-	if led {
-		delete(g.flights, flight)
-	}
-	f := x.flight.followers
-	x.flight.followers = nil
-	x.unlist()
-	if err == nil && !q.Alone && !g.isBad(m.Rcode) {
-		g.replays.add(x.packed, key, g.now())
-	}
-	g.mu.Unlock()
-	if f != nil {
+	if f := x.followers; f != nil {
+		x.followers = nil
 		f.end(m, err)
 	}
-	if err != nil {
-		var failed FailedError
-		if errors.As(err, &failed) {
-			g.observer.Failed(failed.Why)
-		}
+	var failed FailedError
+	if errors.As(err, &failed) {
+		g.observer.Failed(failed.Why)
 	}
 	x.client, x.packed = nil, nil
 	if x.pending > 0 {
@@ -208,19 +199,27 @@ func (x *exchange) look() pool.Step {
 	g.mu.Lock()
 	x.nudged = false
 	step := g.pool.Timer(&x.q, g.now())
-	x.prepare(&step)
+	x.settle(&step)
 	g.unlock()
 	return step
 }
 
-// prepare looks up whom to ask. The lock is held.
-func (x *exchange) prepare(step *pool.Step) {
+// settle does what a step wants to have done under the lock: it looks up whom to
+// ask, and takes an exchange that has ended off the lists.
+func (x *exchange) settle(step *pool.Step) {
 	for i := range step.Asks {
 		order := step.Ask[i]
 		s := &x.slots[order.Index()]
 		s.order, s.upstream = order, x.g.member(order.Upstream)
 		s.retried = false
 	}
+	if !step.Done {
+		return
+	}
+	if step.Deliver >= 0 && !step.Soft && !x.client.Alone {
+		x.g.replays.add(x.packed, x.key, x.g.now())
+	}
+	x.unlist()
 }
 
 // send carries out the attempts of a step.
@@ -269,7 +268,7 @@ func (x *exchange) received(a *wire.Attempt) pool.Step {
 	}
 	g.mu.Lock()
 	step := g.pool.Result(&x.q, s.order, o, g.now())
-	x.prepare(&step)
+	x.settle(&step)
 	g.unlock()
 	if step.Deliver != s.order.Index() || step.Soft {
 		x.report(s, result(o))
@@ -302,6 +301,7 @@ func (x *exchange) finish(step pool.Step) (*dns.Msg, error) {
 func (x *exchange) abandon() {
 	x.g.mu.Lock()
 	x.g.pool.Abandon(&x.q, x.g.now())
+	x.unlist()
 	x.g.unlock()
 	x.cancel(1<<pool.MaxAttempts - 1)
 }

@@ -14,12 +14,6 @@ import (
 // others follow. A cache that has lost a popular name asks for it a thousand
 // times at once.
 
-// flight is the side of an exchange that followers hold on to. There is nothing
-// to it as long as there are none.
-type flight struct {
-	followers *followers // guarded by Group.mu
-}
-
 // followers wait for the answer to somebody else's query.
 type followers struct {
 	done chan struct{} // closed when m and err are set
@@ -29,10 +23,10 @@ type followers struct {
 
 // join makes the caller a follower. The lock is held.
 func (x *exchange) join() *followers {
-	if x.flight.followers == nil {
-		x.flight.followers = &followers{done: make(chan struct{})}
+	if x.followers == nil {
+		x.followers = &followers{done: make(chan struct{})}
 	}
-	return x.flight.followers
+	return x.followers
 }
 
 // sameWay reports whether q would be asked over the same transport.

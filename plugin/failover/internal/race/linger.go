@@ -92,7 +92,7 @@ func (g *Group) release(x *exchange) {
 	g.spare.Put(x)
 }
 
-// enlist makes x one of those that wait. The lock is held, here and below.
+// enlist makes x one of those that wait. The lock is held.
 func (x *exchange) enlist() {
 	x.nudged = false
 	x.prev, x.next = nil, x.g.running
@@ -102,7 +102,12 @@ func (x *exchange) enlist() {
 	x.g.running = x
 }
 
+// unlist ends that, and lets nobody follow x any more. The lock is held.
 func (x *exchange) unlist() {
+	if x.leads {
+		delete(x.g.flights, x.flight)
+		x.leads = false
+	}
 	if x.prev != nil {
 		x.prev.next = x.next
 	} else {
