@@ -37,7 +37,8 @@
 //     one gave a bad rcode or an error or was still silent 300 ms later (Grace). One question is lost once. In doubt
 //     a replay of a real question is sent on nobody's behalf, and judged by the same rule.
 //  5. Eject. Three losses in a row and nothing good since for 300 ms; or a fifth of at least twenty outcomes in 10 s.
-//     Never the last one. Only absolute silence, of queries and of probes and for two seconds, may take the last.
+//     Never the last one. Only absolute silence, of queries and of probes and for two to three seconds, may take the
+//     last.
 //  6. Prove. Out for one to four seconds, then 20 replays of real questions must all be answered. No client query is used
 //     to find out.
 //  7. Start. Every upstream is probed at once; one that stays silent while others reply is out before a second has

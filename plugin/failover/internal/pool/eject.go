@@ -18,12 +18,18 @@ const (
 	// Absolute silence needs no comparison, so its limits are long: an upstream that takes less than two seconds for
 	// everything, as all do in an overload, is never taken for dead. silenceRun attempts without a reply, the first
 	// one silenceFor ago, and silenceProbes probes, silenceGap apart, each unanswered for silenceLimit.
+	//
+	// Where clients ask one thing at a time, more probes take the place of all attempts but one, so that it is known
+	// before the first client's deadline and not after three. They come later, because a single query is slow more
+	// often than not, and closer together to make up for it.
 	silenceRun    = 3
 	silenceFor    = time.Second
 	silenceAfter  = 500 * time.Millisecond
 	silenceProbes = 2
 	silenceGap    = 500 * time.Millisecond
 	silenceLimit  = time.Second
+	singleAfter   = 1500 * time.Millisecond
+	singleGap     = 250 * time.Millisecond
 
 	// neverAnsweredAfter leaves half a second of the two in which an operator is told about a dead entry.
 	neverAnsweredAfter = 1500 * time.Millisecond
@@ -80,14 +86,19 @@ func (p *Pool) anotherReady(u *upstream) bool {
 // silence ejects u if it does not reply to anything. It may be the last one. It returns true when a probe is due that
 // would tell.
 func (p *Pool) silence(u *upstream, now time.Duration) bool {
-	if p.cfg.NeverEject || u.unheard < silenceRun || now-u.firstUnheard < silenceAfter || now < p.frozen {
+	after := silenceAfter
+	if u.unheard < silenceRun {
+		after = singleAfter
+	}
+	if p.cfg.NeverEject || u.unheard == 0 || now-u.firstUnheard < after || now < p.frozen {
 		return false
 	}
-	if u.silentMissed >= silenceProbes && now-u.firstUnheard >= silenceFor {
+	needed := silenceProbes + max(silenceRun-u.unheard, 0)
+	if u.silentMissed >= needed && now-u.firstUnheard >= silenceFor {
 		p.eject(u, ReasonSilence, now)
 		return false
 	}
-	return u.silentSent < silenceProbes && now >= u.nextSilent
+	return u.silentSent < needed && now >= u.nextSilent
 }
 
 // absent ejects u if it has not replied to the start probes, by comparison with those that have. Without one that has,

@@ -156,6 +156,9 @@ func (p *Pool) check(u *upstream, now time.Duration, dst []Probe) []Probe {
 	if p.silence(u, now) {
 		u.silentSent++
 		u.nextSilent = now + silenceGap
+		if u.unheard < silenceRun {
+			u.nextSilent = now + singleGap
+		}
 		dst = u.order(silenceProbe, true, silenceLimit, now, dst)
 	}
 	if !u.up {
