@@ -16,7 +16,7 @@ GO      := CGO_ENABLED=0 go
 RACE := $(shell command -v $$(go env CC) >/dev/null 2>&1 && echo -race)
 
 .DEFAULT_GOAL := build
-.PHONY: build run test generate fmt lint bench clean help
+.PHONY: build run test peers soak generate fmt lint bench clean help
 
 build: ## build ./coredns
 	$(GO) build -tags=$(TAGS) -ldflags="$(LDFLAGS)" -o coredns ./build
@@ -31,7 +31,17 @@ ifeq ($(RACE),)
 	@echo "No C compiler: the tests run without the race detector."
 endif
 	$(if $(RACE),CGO_ENABLED=1,CGO_ENABLED=0) go test -tags=$(TAGS) $(RACE) ./plugin/...
-	RESOLUTE_BINARY=$(CURDIR)/coredns $(GO) test -tags=$(TAGS) ./build/... ./test/...
+	RESOLUTE_BINARY=$(CURDIR)/coredns $(GO) test -tags=$(TAGS) ./build/... ./test ./test/harness
+	# These have schedules to keep, and the machine for themselves.
+	RESOLUTE_BINARY=$(CURDIR)/coredns $(GO) test -tags=$(TAGS) -p 1 ./test/peers/...
+
+peers: build ## print the table of failover beside stock forward, at full length
+	RESOLUTE_BINARY=$(CURDIR)/coredns PEERS_LONG=1 $(GO) test -tags=$(TAGS) -count=1 -timeout 60m -v -run TestRows ./test/peers
+
+SOAK ?= 10m
+soak: ## random faults for SOAK=10m, with the race detector
+	CGO_ENABLED=1 go build -race -tags=$(TAGS) -o bin/coredns-race ./build
+	RESOLUTE_BINARY=$(CURDIR)/bin/coredns-race PEERS_SOAK=$(SOAK) $(GO) test -tags=$(TAGS) -count=1 -timeout 60m -v -run TestSoak ./test/peers
 
 generate: ## make the Go files that depend on plugin.cfg
 	$(GO) generate ./build
@@ -47,8 +57,9 @@ lint: bin/staticcheck ## gofmt, go vet and staticcheck
 bin/staticcheck: tools/go.mod tools/go.sum
 	go build -C tools -o ../$@ honnef.co/go/tools/cmd/staticcheck
 
-bench: ## run the benchmarks
+bench: build ## run the benchmarks; those against stock CoreDNS print ratios
 	$(GO) test -tags=$(TAGS) -run '^$$' -bench . ./plugin/...
+	RESOLUTE_BINARY=$(CURDIR)/coredns $(GO) test -tags=$(TAGS) -run '^$$' -bench . -benchtime 1x ./test
 
 clean: ## remove what was built
 	rm -rf coredns bin

@@ -27,13 +27,13 @@ type queryWatch struct {
 	won   string // the upstream whose answer it is
 }
 
-// watch returns nil when nobody wants to know.
+// watch returns nil when nobody wants to know, which is the usual case.
 func (f *Failover) watch(ctx context.Context, state *request.Request) *queryWatch {
-	w := &queryWatch{f: f, ctx: ctx, state: state, trail: trail.From(ctx), span: ot.SpanFromContext(ctx)}
-	if w.trail == nil && w.span == nil && len(f.taps) == 0 && metadata.ValueFuncs(ctx) == nil {
+	record, span := trail.From(ctx), ot.SpanFromContext(ctx)
+	if record == nil && span == nil && len(f.taps) == 0 && metadata.ValueFuncs(ctx) == nil {
 		return nil
 	}
-	return w
+	return &queryWatch{f: f, ctx: ctx, state: state, trail: record, span: span}
 }
 
 // winner returns the upstream that gave the answer, the empty string if it is not
