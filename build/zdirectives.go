@@ -26,6 +26,7 @@ var directives = []string{
 	"pprof",
 	"shed",
 	"prometheus",
+	"latency",
 	"errors",
 	"log",
 	"dnstap",

@@ -67,4 +67,5 @@ import (
 	_ "github.com/coredns/coredns/plugin/whoami"
 	_ "github.com/resolute-dns/resolute/plugin/aa"
 	_ "github.com/resolute-dns/resolute/plugin/failover"
+	_ "github.com/resolute-dns/resolute/plugin/latency"
 )

@@ -79,6 +79,9 @@ func TestOurPlaces(t *testing.T) {
 		// Above local, dns64 and cache, whose answers need the bit, and below log,
 		// which shows the final flags.
 		"aa": "dnstap",
+		// In front of all that takes time, and behind the plugins that drop queries
+		// on purpose.
+		"latency": "prometheus",
 		// It takes the place of forward, which follows it.
 		"failover": "loop",
 	} {

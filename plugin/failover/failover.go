@@ -18,6 +18,7 @@ import (
 
 	"github.com/resolute-dns/resolute/plugin/failover/internal/race"
 	"github.com/resolute-dns/resolute/plugin/failover/internal/wire"
+	"github.com/resolute-dns/resolute/plugin/internal/trail"
 
 	"github.com/miekg/dns"
 )
@@ -133,6 +134,8 @@ func (f *Failover) ask(ctx context.Context, state *request.Request) (*dns.Msg, e
 	if c.forceTCP || !c.preferUDP && state.Proto() == "tcp" {
 		j.query.Proto = wire.TCP
 	}
+	// Also where no attempt is made for this query: it may share somebody else's.
+	trail.From(ctx).NoteUpstream("")
 	watch := f.watch(ctx, state)
 	if watch != nil {
 		j.query.Observer = watch

@@ -61,10 +61,16 @@ func TestSoak(t *testing.T) {
 		queries += len(r)
 		failed += r.Failed()
 		slow += r.Slower(noWait)
+		if n := r.Failed(); n > 0 {
+			lost := len(r.Where((*load.Query).Lost))
+			bad := r.Where((*load.Query).Failed)
+			t.Logf("%s %+v: %d failed, %d of them without any reply, from %v to %v; threads of the server have waited %v for a processor in all",
+				u.Addr, m, n, lost, bad[0].Sent.Format(time.StampMilli), bad.Last().Format(time.StampMilli), s.starved())
+		}
 	}
 	t.Logf("%s: %d queries, %d failed, %d took over %v, %v ejections", directive, queries, failed, slow, noWait, s.metrics.sum("coredns_failover_ejections_total"))
 	if directive == ours && failed > 0 {
-		t.Errorf("%d of %d queries failed", failed, queries)
+		t.Errorf("%d of %d queries failed\n%s", failed, queries, s.srv.Log())
 	}
 
 	// What an ended query leaves behind goes within seconds.

@@ -66,7 +66,11 @@ func (b *back) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (
 	case isPrefetch(w):
 		return plugin.NextOrFailure(backName, b.next, Detach(ctx), w, r)
 	}
-	return plugin.NextOrFailure(backName, b.next, ctx, &marker{ResponseWriter: w, consult: c}, r)
+	rcode, err := plugin.NextOrFailure(backName, b.next, ctx, &marker{ResponseWriter: w, consult: c}, r)
+	if o, ok := ctx.Value(ObserverKey{}).(Observer); ok {
+		o.Behind(ctx)
+	}
+	return rcode, err
 }
 
 // isPrefetch reports whether w is the writer that cache makes for a refresh in

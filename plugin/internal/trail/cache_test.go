@@ -199,6 +199,45 @@ func TestCachedIsExact(t *testing.T) {
 	}
 }
 
+// behindObserver notes the contexts that it is told of.
+type behindObserver struct{ seen []context.Context }
+
+func (o *behindObserver) Behind(ctx context.Context) { o.seen = append(o.seen, ctx) }
+
+// TestObserver checks that an observer is told of each call for a client, and of
+// none in the background.
+func TestObserver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &upstream{delay: func() time.Duration { return time.Millisecond }, asked: map[uint32]uint16{}, answer: positive(2)}
+		h := chain(t, "cache 30 {\nsuccess 9984 30 0\nserve_stale 1h\n}", u)
+		o := &behindObserver{}
+		ask := func() {
+			r := Start(context.WithValue(context.Background(), ObserverKey{}, Observer(o)))
+			h.ServeDNS(r, dnstest.NewRecorder(&test.ResponseWriter{}), new(dns.Msg).SetQuestion("a.example.org.", dns.TypeA))
+			for _, ctx := range o.seen {
+				if From(ctx) != r {
+					t.Error("told of another query's call")
+				}
+			}
+		}
+		ask()
+		if len(o.seen) != 1 {
+			t.Errorf("told of %d calls for a miss, want 1", len(o.seen))
+		}
+		o.seen = nil
+		ask()
+		time.Sleep(time.Minute)
+		ask() // stale, and refreshed in the background
+		synctest.Wait()
+		time.Sleep(time.Second)
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if len(o.seen) != 0 || u.calls != 2 {
+			t.Errorf("told of %d calls for hits, want none; upstream was asked %d times, want 2", len(o.seen), u.calls)
+		}
+	})
+}
+
 // TestSharedRecords checks that a plugin behind which gives out the same records
 // again and again, as zones in memory do, is neither mistaken for cache nor has
 // its records changed.

@@ -29,6 +29,8 @@ type Record struct {
 	mu       sync.Mutex // guards the following
 	attempts []Attempt
 	finished bool
+	asked    bool   // an upstream, see NoteUpstream
+	upstream string // the last one
 }
 
 type recordKey struct{}

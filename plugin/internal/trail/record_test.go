@@ -48,3 +48,28 @@ func TestAttempts(t *testing.T) {
 		t.Errorf("an attempt was added to a finished record: %v", got)
 	}
 }
+
+func TestUpstream(t *testing.T) {
+	var none *Record
+	none.NoteUpstream("192.0.2.1:53") // nobody wants to know
+
+	for name, tc := range map[string]struct {
+		note  func(r *Record)
+		addr  string
+		asked bool
+	}{
+		"nobody asked":      {func(*Record) {}, "", false},
+		"asked":             {func(r *Record) { r.NoteUpstream("192.0.2.1:53") }, "192.0.2.1:53", true},
+		"the last one":      {func(r *Record) { r.NoteUpstream("192.0.2.1:53"); r.NoteUpstream("192.0.2.2:53") }, "192.0.2.2:53", true},
+		"it is not known":   {func(r *Record) { r.NoteUpstream("192.0.2.1:53"); r.NoteUpstream("") }, "192.0.2.1:53", true},
+		"only an attempt":   {func(r *Record) { r.AddAttempt(Attempt{Upstream: "192.0.2.1:53"}) }, "", true},
+		"after the end":     {func(r *Record) { r.Finish(); r.NoteUpstream("192.0.2.1:53") }, "", false},
+		"asked, then ended": {func(r *Record) { r.NoteUpstream("192.0.2.1:53"); r.Finish() }, "192.0.2.1:53", true},
+	} {
+		r := Start(context.Background())
+		tc.note(r)
+		if addr, asked := r.Upstream(); addr != tc.addr || asked != tc.asked {
+			t.Errorf("%s: got %q, %v, want %q, %v", name, addr, asked, tc.addr, tc.asked)
+		}
+	}
+}
