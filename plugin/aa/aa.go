@@ -18,8 +18,9 @@ import (
 type AA struct {
 	Next plugin.Handler
 
-	rule  rule
-	trail bool // there is a cache plugin behind, whose answers are told apart
+	rule    rule
+	touched counters
+	trail   bool // there is a cache plugin behind, whose answers are told apart
 }
 
 // Name implements plugin.Handler.
@@ -36,12 +37,12 @@ func (a *AA) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (in
 
 	aw := newWriter()
 	aw.ResponseWriter, aw.rule, aw.req, aw.server = w, &a.rule, r, metrics.WithServer(ctx)
-	aw.zone, aw.counts = zone, counts
+	aw.zone, aw.counts, aw.touched = zone, counts, &a.touched
 	if a.trail && zone != "" {
 		aw.trail = trail.Start(ctx)
 		ctx = aw.trail
 	}
-	return plugin.NextOrFailure(pluginName, a.Next, ctx, aw, r)
+	return trail.Next(pluginName, a.Next, ctx, aw, r)
 }
 
 // couldDiscard reports whether the query is one whose answer glibc might throw

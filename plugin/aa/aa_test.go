@@ -342,8 +342,8 @@ func TestNoAllocation(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := testing.AllocsPerRun(1000, func() { a.ServeDNS(ctx, w, q) })
-			if got != call {
-				t.Errorf("%v allocations, want the %v of calling the next plugin", got, call)
+			if got > call {
+				t.Errorf("%v allocations, want no more than the %v of calling the next plugin", got, call)
 			}
 		})
 	}

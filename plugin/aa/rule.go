@@ -41,14 +41,22 @@ func (r *rule) zone(state *request.Request) string {
 	if q.Opcode != dns.OpcodeQuery || !q.RecursionDesired || q.CheckingDisabled || state.Do() {
 		return ""
 	}
-	zone := r.zones.Matches(state.Name())
-	if zone == "" || r.except.Matches(state.Name()) != "" {
-		return ""
+	zone := "."
+	if !r.everywhere() { // the usual case does without the name in its canonical form
+		zone = r.zones.Matches(state.Name())
+		if zone == "" || r.except.Matches(state.Name()) != "" {
+			return ""
+		}
 	}
 	if len(r.clients) > 0 && !r.hasClient(state) {
 		return ""
 	}
 	return zone
+}
+
+// everywhere reports whether all names are in scope.
+func (r *rule) everywhere() bool {
+	return len(r.zones) == 1 && r.zones[0] == "." && len(r.except) == 0
 }
 
 func (r *rule) hasClient(state *request.Request) bool {

@@ -158,7 +158,8 @@ func TestServerBlocks(t *testing.T) {
 
 	t.Run("reload", func(t *testing.T) {
 		corefile := ".:0 {\n" + cached + "cache 30" + lameZone + "\n}"
-		i, _ := start(t, corefile)
+		i, addrs := start(t, corefile)
+		ask(t, addrs[0], "a.example.org.", dns.TypeA) // a server that has not begun to serve yet can't be stopped
 		for range 3 {
 			// A Corefile that fails half-way must leave nothing behind.
 			if _, err := i.Restart(caddy.CaddyfileInput{Contents: []byte(".:0 {\naa\ncache {\nnonsense\n}\n}"), ServerTypeName: "dns"}); err == nil {

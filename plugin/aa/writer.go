@@ -1,7 +1,6 @@
 package aa
 
 import (
-	"strconv"
 	"sync"
 
 	"github.com/coredns/coredns/request"
@@ -14,12 +13,13 @@ import (
 // writer applies the rule to the answer of one query.
 type writer struct {
 	dns.ResponseWriter
-	rule   *rule
-	req    *dns.Msg
-	server string
-	zone   string        // the zone the query is in scope of; empty: only count
-	counts bool          // an answer of the discarded shape counts
-	trail  *trail.Record // nil: nothing is cached
+	rule    *rule
+	touched *counters
+	req     *dns.Msg
+	server  string
+	zone    string        // the zone the query is in scope of; empty: only count
+	counts  bool          // an answer of the discarded shape counts
+	trail   *trail.Record // nil: nothing is cached
 }
 
 // WriteMsg implements dns.ResponseWriter.
@@ -46,7 +46,7 @@ func (w *writer) WriteMsg(m *dns.Msg) error {
 		return w.ResponseWriter.WriteMsg(m)
 	}
 	w.rule.set(&touched)
-	answersTouched.WithLabelValues(w.server, w.zone, strconv.FormatBool(cached)).Inc()
+	w.touched.of(w.server, w.zone, cached).Inc()
 	return w.ResponseWriter.WriteMsg(&touched)
 }
 

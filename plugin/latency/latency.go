@@ -81,7 +81,7 @@ func (l *Latency) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg
 	q.record = trail.Start(q)
 	q.status = dns.RcodeServerFailure // what the server answers after a panic
 	defer q.finish()
-	status, err := plugin.NextOrFailure(pluginName, l.Next, q.record, q, r)
+	status, err := trail.Next(pluginName, l.Next, q.record, q, r)
 	q.status = status
 	return status, err
 }

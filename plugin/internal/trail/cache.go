@@ -45,10 +45,10 @@ func (f *front) Name() string { return frontName }
 func (f *front) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 	rec := From(ctx)
 	if rec == nil {
-		return plugin.NextOrFailure(frontName, f.next, ctx, w, r)
+		return Next(frontName, f.next, ctx, w, r)
 	}
-	c := &consult{ResponseWriter: w, rec: rec}
-	return plugin.NextOrFailure(frontName, f.next, context.WithValue(ctx, consultKey{}, c), c, r)
+	c := &consult{Context: ctx, ResponseWriter: w, rec: rec}
+	return Next(frontName, f.next, c, c, r)
 }
 
 // back stands right behind cache.
@@ -62,11 +62,11 @@ func (b *back) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (
 	c, _ := ctx.Value(consultKey{}).(*consult)
 	switch {
 	case c == nil:
-		return plugin.NextOrFailure(backName, b.next, ctx, w, r)
+		return Next(backName, b.next, ctx, w, r)
 	case isPrefetch(w):
-		return plugin.NextOrFailure(backName, b.next, Detach(ctx), w, r)
+		return Next(backName, b.next, Detach(ctx), w, r)
 	}
-	rcode, err := plugin.NextOrFailure(backName, b.next, ctx, &marker{ResponseWriter: w, consult: c}, r)
+	rcode, err := Next(backName, b.next, ctx, &marker{ResponseWriter: w, consult: c}, r)
 	if o, ok := ctx.Value(ObserverKey{}).(Observer); ok {
 		o.Behind(ctx)
 	}
@@ -82,15 +82,25 @@ func isPrefetch(w dns.ResponseWriter) bool {
 
 type consultKey struct{}
 
-// consult is one question to the cache plugin: the writer that cache answers to,
-// and the mark of what has gone into cache for it. It outlives its query where
-// cache goes on verifying a stale entry that it has served meanwhile.
+// consult is one question to the cache plugin: the context it is asked with, the
+// writer that it answers to, and the mark of what has gone into cache for it. It
+// outlives its query where cache goes on verifying a stale entry that it has
+// served meanwhile.
 type consult struct {
+	context.Context
 	dns.ResponseWriter
 	rec *Record
 
 	mu   sync.Mutex // guards mark: a verification runs beside the client's goroutine
 	mark mark
+}
+
+// Value implements context.Context.
+func (c *consult) Value(key any) any {
+	if key == (consultKey{}) {
+		return c
+	}
+	return c.Context.Value(key)
 }
 
 // WriteMsg implements dns.ResponseWriter.
