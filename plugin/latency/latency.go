@@ -78,7 +78,7 @@ func (l *Latency) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg
 	q.handler = l
 	q.name, q.qtype = r.Question[0].Name, r.Question[0].Qtype // plugins behind rewrite them in place
 	q.noteQuery(r.Id)
-	q.record = trail.Start(q)
+	q.record = trail.StartIn(q, &q.memory)
 	q.status = dns.RcodeServerFailure // what the server answers after a panic
 	defer q.finish()
 	status, err := trail.Next(pluginName, l.Next, q.record, q, r)

@@ -22,6 +22,7 @@ type query struct {
 	handler *Latency // nil: not observed
 	series  *bound
 	record  *trail.Record
+	memory  trail.Record // of the record, if this is the front-most of our plugins
 	retry   ticket
 	name    string // as received
 	qtype   uint16
@@ -138,7 +139,7 @@ func (c *keyCatcher) Value(key any) any {
 // cut from blocks, which brings the price of the allocation down to that of
 // zeroing memory; a block is freed when the last of its queries is.
 const (
-	// perBlock is a compromise: a slow query keeps at most some 4 KB of memory
+	// perBlock is a compromise: a slow query keeps at most some 6 KB of memory
 	// that nobody needs any more.
 	perBlock = 16
 )

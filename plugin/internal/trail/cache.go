@@ -47,7 +47,11 @@ func (f *front) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	if rec == nil {
 		return Next(frontName, f.next, ctx, w, r)
 	}
-	c := &consult{Context: ctx, ResponseWriter: w, rec: rec}
+	c := &rec.first
+	if !rec.firstUsed.CompareAndSwap(false, true) {
+		c = new(consult)
+	}
+	c.Context, c.ResponseWriter, c.rec = ctx, w, rec
 	return Next(frontName, f.next, c, c, r)
 }
 

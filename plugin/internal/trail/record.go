@@ -31,6 +31,10 @@ type Record struct {
 	finished bool
 	asked    bool   // an upstream, see NoteUpstream
 	upstream string // the last one
+
+	// first is the consult of nearly every query, which has one.
+	first     consult
+	firstUsed atomic.Bool
 }
 
 type recordKey struct{}
@@ -50,6 +54,16 @@ func Start(ctx context.Context) *Record {
 		return r
 	}
 	return &Record{Context: ctx}
+}
+
+// StartIn is [Start] with the memory for a new record, which must be zero: for a
+// plugin that has some to spare. It is not used when ctx carries a record.
+func StartIn(ctx context.Context, memory *Record) *Record {
+	if r := From(ctx); r != nil {
+		return r
+	}
+	memory.Context = ctx
+	return memory
 }
 
 // From returns the record that ctx carries, nil if there is none.
