@@ -35,7 +35,6 @@ const (
 type hedger struct {
 	delay   time.Duration
 	total   uint32
-	fresh   bool
 	last    time.Duration // when delay was computed
 	halved  time.Duration
 	buckets [160]uint32 // microseconds, eight buckets an octave, up to about a second

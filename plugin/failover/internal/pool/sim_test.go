@@ -76,7 +76,6 @@ type simQuery struct {
 	waiters [MaxAttempts]*waiter
 	gen     uint64 // of the timer
 	ended   int
-	begun   int
 }
 
 type sample struct {

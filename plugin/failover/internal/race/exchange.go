@@ -111,7 +111,7 @@ func (g *Group) Exchange(ctx context.Context, q *Query) (*dns.Msg, error) {
 				f := leader.join()
 				g.mu.Unlock()
 				g.spare.Put(x)
-				m, err, retry := f.wait(ctx)
+				m, retry, err := f.wait(ctx)
 				if retry {
 					continue
 				}

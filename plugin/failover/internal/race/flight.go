@@ -45,17 +45,17 @@ func (f *followers) end(m *dns.Msg, err error) {
 
 // wait waits for the answer. The follower is to ask by itself if the leader's
 // client has gone.
-func (f *followers) wait(ctx context.Context) (m *dns.Msg, err error, retry bool) {
+func (f *followers) wait(ctx context.Context) (m *dns.Msg, retry bool, err error) {
 	select {
 	case <-f.done:
 	case <-ctx.Done():
-		return nil, ctx.Err(), false
+		return nil, false, ctx.Err()
 	}
 	if f.err != nil {
 		gone := errors.Is(f.err, context.Canceled) || errors.Is(f.err, context.DeadlineExceeded)
-		return nil, f.err, gone && ctx.Err() == nil
+		return nil, gone && ctx.Err() == nil, f.err
 	}
-	return f.m.Copy(), nil, false
+	return f.m.Copy(), false, nil
 }
 
 // The layout of a message (RFC 1035 section 4.1).

@@ -68,7 +68,6 @@ type Group struct {
 	refs     []pool.Ref           // by slot, of the member
 	running  *exchange            // list of the exchanges that wait
 	flights  map[uint64]*exchange // by Query.hash
-	events   []pool.Event
 	closed   bool
 	replays  replays
 	started  bool

@@ -161,10 +161,10 @@ func query(name string) *Query {
 }
 
 // ask asks and returns how long it took.
-func ask(g *Group, name string) (*dns.Msg, error, time.Duration) {
+func ask(g *Group, name string) (*dns.Msg, time.Duration, error) {
 	start := time.Now()
 	m, err := g.Exchange(context.Background(), query(name))
-	return m, err, time.Since(start)
+	return m, time.Since(start), err
 }
 
 func TestHealthy(t *testing.T) {
@@ -173,7 +173,7 @@ func TestHealthy(t *testing.T) {
 		g, n := group(t, config(), a, b)
 		defer g.Close()
 		for range 100 {
-			if m, err, took := ask(g, ""); err != nil || m.Rcode != dns.RcodeSuccess || took != rtt {
+			if m, took, err := ask(g, ""); err != nil || m.Rcode != dns.RcodeSuccess || took != rtt {
 				t.Fatalf("got %v, %v after %v", m, err, took)
 			}
 		}
@@ -195,7 +195,7 @@ func TestHedge(t *testing.T) {
 		g, n := group(t, config(), a, b)
 		defer g.Close()
 		start := time.Now()
-		_, err, took := ask(g, "")
+		_, took, err := ask(g, "")
 		if err != nil || took != delay+rtt {
 			t.Errorf("answered after %v, %v, want %v", took, err, delay+rtt)
 		}
@@ -241,7 +241,7 @@ func TestBadRcode(t *testing.T) {
 				a, b := &server{answer: after(rtt, rcode)}, &server{answer: after(rtt, dns.RcodeNameError)}
 				g, _ := group(t, config(), a, b)
 				defer g.Close()
-				m, err, took := ask(g, "")
+				m, took, err := ask(g, "")
 				if err != nil || m.Rcode != dns.RcodeNameError || took != 2*rtt {
 					t.Errorf("got %v, %v after %v: want NXDOMAIN of the next upstream at once", m, err, took)
 				}
@@ -253,7 +253,7 @@ func TestBadRcode(t *testing.T) {
 			a, b := &server{answer: after(rtt, dns.RcodeServerFailure)}, &server{answer: after(rtt, dns.RcodeRefused)}
 			g, n := group(t, config(), a, b)
 			defer g.Close()
-			m, err, _ := ask(g, "")
+			m, _, err := ask(g, "")
 			if err != nil || m.Rcode != dns.RcodeServerFailure {
 				t.Errorf("got %v, %v: want the first bad answer", m, err)
 			}
@@ -275,7 +275,7 @@ func TestErrorMovesOnAtOnce(t *testing.T) {
 		a, b := &server{answer: refused}, &server{answer: after(rtt, dns.RcodeSuccess)}
 		g, _ := group(t, config(), a, b)
 		defer g.Close()
-		if _, err, took := ask(g, ""); err != nil || took != rtt {
+		if _, took, err := ask(g, ""); err != nil || took != rtt {
 			t.Errorf("got %v after %v", err, took)
 		}
 	})
@@ -293,7 +293,7 @@ func TestGarbageDoesNotWin(t *testing.T) {
 		a, b := &server{answer: wrong}, &server{answer: after(rtt, dns.RcodeSuccess)}
 		g, _ := group(t, config(), a, b)
 		defer g.Close()
-		m, err, _ := ask(g, "a.example.org.")
+		m, _, err := ask(g, "a.example.org.")
 		if err != nil || m.Question[0].Name != "a.example.org." {
 			t.Errorf("got %v, %v", m, err)
 		}
@@ -307,7 +307,7 @@ func TestDeadline(t *testing.T) {
 		a, b := &server{answer: silent}, &server{answer: silent}
 		g, n := group(t, c, a, b)
 		defer g.Close()
-		_, err, took := ask(g, "")
+		_, took, err := ask(g, "")
 		var failed FailedError
 		if !errors.As(err, &failed) || failed.Why != pool.FailDeadline || took != c.Deadline {
 			t.Errorf("got %v after %v, want the deadline after %v", err, took, c.Deadline)
@@ -339,7 +339,7 @@ func TestAllOut(t *testing.T) {
 		var ended sync.Map
 		for i := range 20 {
 			wg.Go(func() {
-				_, err, _ := ask(g, "")
+				_, _, err := ask(g, "")
 				if err == nil {
 					t.Error("answered by nobody")
 				}
@@ -348,7 +348,7 @@ func TestAllOut(t *testing.T) {
 			time.Sleep(50 * time.Millisecond)
 		}
 		wg.Wait()
-		if _, err, took := ask(g, ""); err == nil || took != 0 {
+		if _, took, err := ask(g, ""); err == nil || took != 0 {
 			t.Errorf("while all are out: %v after %v, want a failure at once", err, took)
 		}
 		var out time.Duration
@@ -373,7 +373,7 @@ func TestAllOut(t *testing.T) {
 
 		dead.Store(false)
 		time.Sleep(time.Second)
-		if _, err, took := ask(g, ""); err != nil || took != rtt {
+		if _, took, err := ask(g, ""); err != nil || took != rtt {
 			t.Errorf("after the outage: %v after %v", err, took)
 		}
 	})
@@ -394,7 +394,7 @@ func TestAskedOnce(t *testing.T) {
 				if i%2 == 1 {
 					name = "SAME.Example.org."
 				}
-				if m, err, _ := ask(g, name); err != nil || !strings.EqualFold(m.Question[0].Name, name) {
+				if m, _, err := ask(g, name); err != nil || !strings.EqualFold(m.Question[0].Name, name) {
 					t.Errorf("got %v, %v", m, err)
 				}
 			})
@@ -435,7 +435,7 @@ func TestLeaderGone(t *testing.T) {
 		})
 		synctest.Wait()
 		wg.Go(func() {
-			if _, err, _ := ask(g, "same.example.org."); err != nil {
+			if _, _, err := ask(g, "same.example.org."); err != nil {
 				t.Errorf("the follower got %v", err)
 			}
 		})
@@ -452,13 +452,13 @@ func TestSet(t *testing.T) {
 		defer g.Close()
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if _, err, took := ask(g, ""); err != nil || took != 30*time.Millisecond {
+			if _, took, err := ask(g, ""); err != nil || took != 30*time.Millisecond {
 				t.Errorf("the query in flight: %v after %v", err, took)
 			}
 		})
 		synctest.Wait()
 		g.Set(upstreams(b))
-		if _, err, took := ask(g, ""); err != nil || took != rtt {
+		if _, took, err := ask(g, ""); err != nil || took != rtt {
 			t.Errorf("the next query: %v after %v", err, took)
 		}
 		wg.Wait()
@@ -482,7 +482,7 @@ func TestInherit(t *testing.T) {
 		g.Start()
 		defer g.Close()
 		old.Close()
-		if _, err, took := ask(g, ""); err != nil || took != rtt {
+		if _, took, err := ask(g, ""); err != nil || took != rtt {
 			t.Errorf("right after the reload: %v after %v, want it to know who is dead", err, took)
 		}
 	})
@@ -494,7 +494,7 @@ func TestClose(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 5 {
 			wg.Go(func() {
-				if _, err, _ := ask(g, ""); err == nil {
+				if _, _, err := ask(g, ""); err == nil {
 					t.Error("answered by nobody")
 				}
 			})
@@ -503,7 +503,7 @@ func TestClose(t *testing.T) {
 		g.Close()
 		g.Close()
 		wg.Wait()
-		if _, err, took := ask(g, ""); !errors.Is(err, ErrClosed) || took != 0 {
+		if _, took, err := ask(g, ""); !errors.Is(err, ErrClosed) || took != 0 {
 			t.Errorf("after Close: %v after %v", err, took)
 		}
 		if n.left.Load() != 2 {
