@@ -18,6 +18,7 @@ var directives = []string{
 	"reload",
 	"nsid",
 	"bufsize",
+	"nodelocal",
 	"bind",
 	"debug",
 	"trace",

@@ -68,4 +68,5 @@ import (
 	_ "github.com/resolute-dns/resolute/plugin/aa"
 	_ "github.com/resolute-dns/resolute/plugin/failover"
 	_ "github.com/resolute-dns/resolute/plugin/latency"
+	_ "github.com/resolute-dns/resolute/plugin/nodelocal"
 )

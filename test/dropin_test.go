@@ -20,7 +20,7 @@ import (
 )
 
 // ourPlugins are the directives that stock CoreDNS doesn't have.
-var ourPlugins = []string{"aa", "failover", "latency"}
+var ourPlugins = []string{"aa", "failover", "latency", "nodelocal"}
 
 func output(t *testing.T, binary string, args ...string) string {
 	t.Helper()

@@ -79,6 +79,8 @@ func TestOurPlaces(t *testing.T) {
 		// Above local, dns64 and cache, whose answers need the bit, and below log,
 		// which shows the final flags.
 		"aa": "dnstap",
+		// Its addresses have to be there when bind listens on them.
+		"nodelocal": "bufsize",
 		// In front of all that takes time, and behind the plugins that drop queries
 		// on purpose.
 		"latency": "prometheus",
