@@ -131,9 +131,10 @@ func getaddrinfo(t *testing.T) string {
 func TestIPv6Upstreams(t *testing.T) {
 	ns := harness.NewNamespace(t, map[string]string{"resolv.conf": "nameserver 127.0.0.1\n", "nsswitch.conf": "hosts: dns\n"})
 	for _, args := range [][]string{
-		{"link", "add", "uplink", "type", "dummy"},
-		{"addr", "add", "fe80::53/64", "dev", "uplink", "nodad"},
+		{"link", "add", "uplink", "type", "veth", "peer", "name", "far"},
+		{"link", "set", "far", "up"},
 		{"link", "set", "uplink", "up"},
+		{"addr", "add", "fe80::53/64", "dev", "uplink", "nodad"},
 	} {
 		if out, err := ns.Command("ip", args...).CombinedOutput(); err != nil {
 			t.Skipf("SKIPPED: no interface can be made: %v %s", err, out)
