@@ -16,26 +16,33 @@ GO      := CGO_ENABLED=0 go
 RACE := $(shell command -v $$(go env CC) >/dev/null 2>&1 && echo -race)
 
 .DEFAULT_GOAL := build
-.PHONY: build run test peers soak generate fmt lint bench clean help
+.PHONY: build server tailprobe run test peers soak generate fmt lint bench clean help
 
-build: ## build ./coredns
+build: server tailprobe ## build ./coredns and ./tailprobe
+
+server:
 	$(GO) build -tags=$(TAGS) -ldflags="$(LDFLAGS)" -o coredns ./build
 
-run: build ## start ./coredns with the demo, or with COREFILE=...
+# A module of its own: its libraries would lift the versions that CoreDNS pins.
+tailprobe:
+	$(GO) build -C cmd/tailprobe -trimpath -ldflags="-s -w -X main.version=$(VERSION)" -o $(CURDIR)/tailprobe .
+
+run: server ## start ./coredns with the demo, or with COREFILE=...
 	@sed -n 's/^# try: \{0,1\}//p' $(COREFILE)
 	@echo
 	@exec ./coredns -conf $(COREFILE)
 
-test: build ## run all tests; as root also those with network namespaces
+test: server ## run all tests; as root also those with network namespaces
 ifeq ($(RACE),)
 	@echo "No C compiler: the tests run without the race detector."
 endif
 	$(if $(RACE),CGO_ENABLED=1,CGO_ENABLED=0) go test -tags=$(TAGS) $(RACE) ./plugin/...
 	RESOLUTE_BINARY=$(CURDIR)/coredns $(GO) test -tags=$(TAGS) ./build/... ./test ./test/harness
+	cd cmd/tailprobe && $(GO) test ./...
 	# These have schedules to keep, and the machine for themselves.
 	RESOLUTE_BINARY=$(CURDIR)/coredns $(GO) test -tags=$(TAGS) -p 1 ./test/peers/...
 
-peers: build ## print the table of failover beside stock forward, at full length
+peers: server ## print the table of failover beside stock forward, at full length
 	RESOLUTE_BINARY=$(CURDIR)/coredns PEERS_LONG=1 $(GO) test -tags=$(TAGS) -count=1 -timeout 60m -v -run TestRows ./test/peers
 
 SOAK ?= 10m
@@ -47,22 +54,23 @@ generate: ## make the Go files that depend on plugin.cfg
 	$(GO) generate ./build
 
 fmt: ## format the Go files
-	gofmt -l -w build plugin test
+	gofmt -l -w build cmd plugin test
 
 lint: bin/staticcheck ## gofmt, go vet and staticcheck
-	@test -z "$$(gofmt -l build plugin test)" || { gofmt -l build plugin test; echo "not formatted: run make fmt"; exit 1; }
+	@test -z "$$(gofmt -l build cmd plugin test)" || { gofmt -l build cmd plugin test; echo "not formatted: run make fmt"; exit 1; }
 	$(GO) vet -tags=$(TAGS) ./...
 	CGO_ENABLED=0 bin/staticcheck -tags=$(TAGS) ./...
+	cd cmd/tailprobe && $(GO) vet ./... && CGO_ENABLED=0 ../../bin/staticcheck ./...
 
 bin/staticcheck: tools/go.mod tools/go.sum
 	go build -C tools -o ../$@ honnef.co/go/tools/cmd/staticcheck
 
-bench: build ## run the benchmarks; those against stock CoreDNS print ratios
+bench: server ## run the benchmarks; those against stock CoreDNS print ratios
 	$(GO) test -tags=$(TAGS) -run '^$$' -bench . ./plugin/...
 	RESOLUTE_BINARY=$(CURDIR)/coredns $(GO) test -tags=$(TAGS) -run '^$$' -bench . -benchtime 1x ./test
 
 clean: ## remove what was built
-	rm -rf coredns bin
+	rm -rf coredns tailprobe bin
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
