@@ -14,12 +14,11 @@ import (
 // collector.go.
 var (
 	upstreamRTT = promauto.NewHistogramVec(prometheus.HistogramOpts{
-		Namespace:                   plugin.Namespace,
-		Subsystem:                   pluginName,
-		Name:                        "upstream_rtt_seconds",
-		Help:                        "Histogram of the time each attempt at an upstream took, those without a reply included.",
-		Buckets:                     rttBuckets,
-		NativeHistogramBucketFactor: plugin.NativeHistogramBucketFactor,
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "upstream_rtt_seconds",
+		Help:      "Histogram of the time each attempt at an upstream took, those without a reply included.",
+		Buckets:   rttBuckets,
 	}, []string{"to"})
 
 	attempts = promauto.NewCounterVec(prometheus.CounterOpts{

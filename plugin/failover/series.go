@@ -18,6 +18,7 @@ type upstreamSeries struct {
 	proxied  bool   // pkg/proxy fills its own histogram
 	rtt      prometheus.Observer
 	attempts map[race.Kind]map[race.Result]prometheus.Counter
+	firstWin prometheus.Counter // of attempts: what nearly all are
 	noerror  prometheus.Observer
 	nxdomain prometheus.Observer
 }
@@ -47,13 +48,16 @@ func newSeries(to string, proxied bool) *upstreamSeries {
 			s.attempts[k][r] = attempts.WithLabelValues(to, string(k), string(r))
 		}
 	}
+	s.firstWin = s.attempts[race.First][race.Win]
 	s.attempts[race.Probe][race.Good] = attempts.WithLabelValues(to, string(race.Probe), string(race.Good))
 	return s
 }
 
 // count counts an attempt that has ended.
 func (s *upstreamSeries) count(a race.Attempt) {
-	if c := s.attempts[a.Kind][a.Result]; c != nil {
+	if a.Kind == race.First && a.Result == race.Win {
+		s.firstWin.Inc()
+	} else if c := s.attempts[a.Kind][a.Result]; c != nil {
 		c.Inc()
 	}
 	if a.Result == race.Cancelled {

@@ -137,8 +137,9 @@ func (x *exchange) lead(ctx context.Context, q *Query, key, flight uint64) (*dns
 		x.leads = true
 	}
 	x.enlist()
-	step := g.pool.Begin(&x.q, key, g.now())
-	x.settle(&step)
+	now := g.now()
+	step := g.pool.Begin(&x.q, key, now)
+	x.settle(&step, now)
 	g.unlock()
 
 	m, err := x.run(ctx, step)
@@ -198,15 +199,16 @@ func (x *exchange) look() pool.Step {
 	g := x.g
 	g.mu.Lock()
 	x.nudged = false
-	step := g.pool.Timer(&x.q, g.now())
-	x.settle(&step)
+	now := g.now()
+	step := g.pool.Timer(&x.q, now)
+	x.settle(&step, now)
 	g.unlock()
 	return step
 }
 
 // settle does what a step wants to have done under the lock: it looks up whom to
 // ask, and takes an exchange that has ended off the lists.
-func (x *exchange) settle(step *pool.Step) {
+func (x *exchange) settle(step *pool.Step, now time.Duration) {
 	for i := range step.Asks {
 		order := step.Ask[i]
 		s := &x.slots[order.Index()]
@@ -217,7 +219,7 @@ func (x *exchange) settle(step *pool.Step) {
 		return
 	}
 	if step.Deliver >= 0 && !step.Soft && !x.client.Alone {
-		x.g.replays.add(x.packed, x.key, x.g.now())
+		x.g.replays.add(x.packed, x.key, now)
 	}
 	x.unlist()
 }
@@ -267,8 +269,9 @@ func (x *exchange) received(a *wire.Attempt) pool.Step {
 		}
 	}
 	g.mu.Lock()
-	step := g.pool.Result(&x.q, s.order, o, g.now())
-	x.settle(&step)
+	now := g.now()
+	step := g.pool.Result(&x.q, s.order, o, now)
+	x.settle(&step, now)
 	g.unlock()
 	if step.Deliver != s.order.Index() || step.Soft {
 		x.report(s, result(o))

@@ -115,7 +115,7 @@ func TestUDPStraysRetire(t *testing.T) {
 	}
 }
 
-// A thousand queries in flight share eight ports.
+// A thousand queries in flight share a few ports.
 func TestUDPPorts(t *testing.T) {
 	const n = 1000
 	var mu sync.Mutex
