@@ -1,8 +1,11 @@
 package test
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -101,6 +104,35 @@ func (m *machine) lookUp(program, prefix string, n int) (took []time.Duration) {
 	return took
 }
 
+// tailprobe builds cmd/tailprobe.
+func tailprobe(t *testing.T) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "tailprobe")
+	cmd := exec.Command("go", "build", "-C", filepath.Join("..", "cmd", "tailprobe"), "-o", program, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return program
+}
+
+// probe lets tailprobe look up n names, as glibc does, and reports whether all of
+// them had their answer within half a second.
+func (m *machine) probe(program string, n int) (fast bool, report string) {
+	m.t.Helper()
+	cmd := m.Command(program, "default.svc.cluster.local.", "-random", "-libc", "glibc", "-c", "4", "-n", fmt.Sprint(n), "-d", "1m", "-limit", "500ms", "-fail-errors", "0%")
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return true, string(out)
+	case errors.As(err, &exit) && exit.ExitCode() == 1: // a threshold was crossed
+		return false, string(out)
+	}
+	m.t.Fatalf("tailprobe: %v\n%s", err, out)
+	return false, ""
+}
+
 // tracked returns the connections of the pods' DNS that the node has followed.
 func (c *cluster) tracked() (entries []string) {
 	c.node.t.Helper()
@@ -131,7 +163,7 @@ const conntrackRace = `table ip race {
 // the pods wait for where connection tracking loses one of the two packets of a
 // lookup, and what is in its table.
 func TestNodeLocalPods(t *testing.T) {
-	program := getaddrinfo(t)
+	program, probe := getaddrinfo(t), tailprobe(t)
 	if _, err := exec.LookPath("conntrack"); err != nil {
 		t.Skip("SKIPPED: this test looks at connection tracking and needs conntrack")
 	}
@@ -150,6 +182,11 @@ func TestNodeLocalPods(t *testing.T) {
 	if slices.Min(took) < 900*time.Millisecond {
 		t.Errorf("the race is not there: the lookups were to take the resolver's timeout of 1 s, took %v", took)
 	}
+	fast, report := c.pods[1].probe(probe, 8)
+	t.Logf("tailprobe without node-local:\n%s", report)
+	if fast {
+		t.Error("tailprobe does not see the race")
+	}
 	if len(c.tracked()) == 0 {
 		t.Errorf("nothing is tracked without node-local:\n%s", c.node.run("conntrack", "-L"))
 	}
@@ -161,6 +198,11 @@ func TestNodeLocalPods(t *testing.T) {
 		t.Logf("with node-local, %s: %v", []string{nodeLocalIP, clusterIP}[i], took)
 		if slices.Max(took) > 500*time.Millisecond {
 			t.Errorf("a lookup took %s", slices.Max(took))
+		}
+		fast, report := pod.probe(probe, 200)
+		t.Logf("tailprobe with node-local:\n%s", report)
+		if !fast {
+			t.Error("tailprobe still sees slow lookups")
 		}
 		pod.resolves("a.default.svc.cluster.local.", nodeLocalIP, clusterIP, nodeLocal6)
 	}
