@@ -47,8 +47,10 @@ type reference struct {
 	byRate map[int]time.Duration
 }
 
-// run measures a row and fails the test for what does not hold, unless it was the
-// machine that was late: then it is measured once more.
+// run measures a row and fails the test for what does not hold. A bound of time
+// that was missed is measured once more: the machine may have been late, and which
+// upstream is asked next is drawn by lot, so that once in a while a faulty one is
+// not asked for a second or two and found out later than usual.
 func (r *row) run(t *testing.T, order, qps int, results *table, healthy *reference) {
 	for attempt := range 2 {
 		again := false
@@ -66,9 +68,9 @@ func (r *row) run(t *testing.T, order, qps int, results *table, healthy *referen
 			switch {
 			case len(found) == 0:
 				results.add(order, o, "")
-			case attempt == 0 && found.allTimed() && o.disturbed():
+			case attempt == 0 && found.allTimed():
 				results.add(order, o, "measured again")
-				t.Logf("the machine was disturbed (a stall of %v, %.1f %% starved): measured again, because of %v",
+				t.Logf("measured again (the longest stall was %v, %.1f %% starved), because of %v",
 					o.watch.Longest(o.start, o.end), 100*o.starved, found)
 				again = true
 			default:

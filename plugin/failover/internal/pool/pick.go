@@ -16,8 +16,9 @@ const (
 	// a fault of the others would go unnoticed until they are needed. An idle one is clearly cheaper than one that
 	// is asked something, whose cost is twice as high.
 	clearlyCheaper = 1.5
-	// baseCost keeps in flight a factor where the RTT is near zero.
-	baseCost = time.Millisecond
+	// baseCost keeps in flight a factor where the RTT is near zero, and makes differences count for little that are
+	// below the least hedge delay, which no client feels: an upstream that had one slow answer would get no others.
+	baseCost = 10 * time.Millisecond
 )
 
 // observe takes the round trip of a good answer: up half-way at once, because the in-flight factor already reacts to an
