@@ -4,8 +4,7 @@
 //
 // It asserts counts, ratios and the bounds that failover promises, never how fast
 // the machine is. Time in which the test process itself was not run is taken off
-// what queries took, and what misses a bound of time while the machine was
-// disturbed is measured once more.
+// what queries took, and what misses a bound of time is measured once more.
 //
 // PEERS_LONG=1 runs the full durations at 20, 100, 600 and 1000 queries a second,
 // PEERS_SOAK=10m the soak test for ten minutes.
